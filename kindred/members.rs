@@ -15,8 +15,8 @@ use kindred_clock::Clock;
 use kindred_config::Settings;
 use kindred_config::members::MembersConfig;
 use kindred_log::EventLog;
-use kindred_members::Members;
 use kindred_members::senders::{ByChannel, Mailbox, Message, Sender, Smtp, Webhook};
+use kindred_members::{Hashes, Members};
 use kindred_store::cql::{CqlGenerations, CqlRecords};
 use kindred_store::records::RecordStore;
 use kindred_store::records::embedded::EmbeddedRecords;
@@ -110,7 +110,7 @@ pub async fn open(
             Arc::new(ByChannel { mail, phone })
         }
     };
-    let opened = Members::open(records, clock.clone(), config, Arc::new(LogEventSink(log)), sender).await;
+    let opened = Members::open(records, clock.clone(), config, Arc::new(LogEventSink(log)), sender, Hashes::Strong).await;
     let opened = opened.map_err(|error| Failure::new(format!("could not open the members: {error}")))?;
     Ok(Some(Arc::new(opened.with_resources(kindred_api::member_resources()))))
 }

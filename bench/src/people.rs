@@ -10,7 +10,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use async_trait::async_trait;
 use kindred_clock::Clock;
 use kindred_members::senders::Message;
-use kindred_members::{EventSink, Members, MembersConfig, NewMember, PasswordConfig, Sender};
+use kindred_members::{EventSink, Hashes, Members, MembersConfig, NewMember, PasswordConfig, Sender};
 use kindred_model::records::MemberRecord;
 use kindred_model::units::EventTime;
 use kindred_store::records::RecordStore;
@@ -91,11 +91,8 @@ impl Sender for Nowhere {
 /// Those of the members service.
 pub async fn open(records: Arc<dyn RecordStore>, config: MembersConfig, weak: bool) -> Result<Members> {
     let (clock, sink, sender) = (Clock::system(), Arc::new(Nowhere), Arc::new(Nowhere));
-    let opened = match weak {
-        true => Members::open_weak_for_tests(records, clock, config, sink, sender).await,
-        false => Members::open(records, clock, config, sink, sender).await,
-    };
-    opened.context("could not open the members")
+    let hashes = if weak { Hashes::WeakForTests } else { Hashes::Strong };
+    Members::open(records, clock, config, sink, sender, hashes).await.context("could not open the members")
 }
 
 /// Writes `count` members with the product's hash into a data directory that nobody has open.

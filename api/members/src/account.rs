@@ -448,13 +448,9 @@ impl Accounts {
             loaded.account.reseal(&self.sealing)?;
             let value = db::encode(&loaded.account);
             steps.push(Step::replace(ACCOUNT, loaded.version, value, loaded.expires_at));
-            if !extra.works.is_empty() && op.is_none() {
-                op = Some(self.outbox.point(ACCOUNTS, member).await?);
-            }
-            if self.outbox.commit(op.as_ref(), ACCOUNTS, member, steps, extra.works, loaded.expires_at).await? {
+            if self.outbox.commit(&mut op, ACCOUNTS, member, steps, extra.works, loaded.expires_at).await? {
                 return Ok(said);
             }
-            op = self.outbox.still_pointed(op, ACCOUNTS, member).await?;
             db::pause(tried).await;
         }
         self.outbox.cancel(op).await;

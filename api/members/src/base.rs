@@ -6,7 +6,7 @@ use crate::challenge::Challenges;
 use crate::claims::Claims;
 use crate::codes::Codes;
 use crate::passwords::Passwords;
-use crate::roles::Roles;
+use crate::permission::Roles;
 use crate::sessions::Sessions;
 
 /// `NAME on LAYER, other: OTHER`

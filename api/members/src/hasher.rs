@@ -113,6 +113,15 @@ impl Drop for Handle {
     }
 }
 
+/// How passwords are hashed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hashes {
+    /// As the settings say, which may not be too weak.
+    Strong,
+    /// Quickly: tests and measurements hash often.
+    WeakForTests,
+}
+
 /// The threads. Dropping the last clone ends them.
 #[derive(Clone)]
 pub(crate) struct Hasher {
@@ -126,19 +135,18 @@ impl Hasher {
     ///
     /// # Errors
     /// Settings below ASVS appendix C; no thread.
-    pub fn start(config: &PasswordConfig) -> Result<Self> {
+    pub fn start(config: &PasswordConfig, hashes: Hashes) -> Result<Self> {
         let strong = ASVS_MIN.iter().any(|&(passes, memory)| config.passes >= passes && config.memory_kib >= memory);
-        if !strong {
-            let text = "members.password: at one pass memory_kib must be at least 47104, at two 19456 (ASVS V11.4.2)";
-            return Err(MemberError::Internal(text.into()));
-        }
-        Self::start_unchecked(config)
-    }
-
-    /// As [`Self::start`] with settings of any strength: a test hashes often.
-    pub(crate) fn start_unchecked(config: &PasswordConfig) -> Result<Self> {
+        let (memory, passes) = match hashes {
+            Hashes::WeakForTests => (64, 1),
+            Hashes::Strong if strong => (config.memory_kib, config.passes),
+            Hashes::Strong => {
+                let text = "members.password: at one pass memory_kib must be at least 47104, at two 19456 (ASVS V11.4.2)";
+                return Err(MemberError::Internal(text.into()));
+            }
+        };
         let internal = |error: &dyn std::fmt::Display| MemberError::Internal(format!("could not start hashing: {error}"));
-        let params = Params::new(config.memory_kib, config.passes, 1, None).map_err(|error| internal(&error))?;
+        let params = Params::new(memory, passes, 1, None).map_err(|error| internal(&error))?;
         let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         let dummy = argon.hash_password(&crate::random::bytes::<32>()).map_err(|error| internal(&error))?.to_string();
         let waiting = Waiting::default();
@@ -245,14 +253,14 @@ mod tests {
     /// V11.4.2: what is stored says argon2id with parameters of appendix C, and weaker settings do not start.
     #[tokio::test]
     async fn v11_4_2_hashes_are_argon2id() {
-        let hasher = Hasher::start(&PasswordConfig::default()).unwrap();
+        let hasher = Hasher::start(&PasswordConfig::default(), Hashes::Strong).unwrap();
         let hash = hasher.hash("secret".into(), "a").await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
         assert_ne!(hash, hasher.hash("secret".into(), "a").await.unwrap(), "a salt of its own");
         let weak = PasswordConfig { memory_kib: 19_455, ..PasswordConfig::default() };
-        assert!(Hasher::start(&weak).is_err());
-        assert!(Hasher::start(&PasswordConfig { passes: 1, ..PasswordConfig::default() }).is_err());
-        let other = Hasher::start(&PasswordConfig { passes: 3, ..PasswordConfig::default() }).unwrap();
+        assert!(Hasher::start(&weak, Hashes::Strong).is_err());
+        assert!(Hasher::start(&PasswordConfig { passes: 1, ..PasswordConfig::default() }, Hashes::Strong).is_err());
+        let other = Hasher::start(&PasswordConfig { passes: 3, ..PasswordConfig::default() }, Hashes::Strong).unwrap();
         assert_eq!(other.verify("secret".into(), Some(&hash), "a").await, Ok(Checked::Right { outdated: true }));
         assert_eq!(hasher.verify("secret".into(), Some(&hash), "a").await, Ok(Checked::Right { outdated: false }));
         assert_eq!(hasher.verify("secret".into(), None, "a").await, Ok(Checked::Wrong));
@@ -261,7 +269,7 @@ mod tests {
     /// V6.2.8: the 73rd byte counts, and so does the case.
     #[tokio::test]
     async fn v6_2_8_nothing_is_cut_or_folded() {
-        let hasher = Hasher::start(&PasswordConfig::default()).unwrap();
+        let hasher = Hasher::start(&PasswordConfig::default(), Hashes::Strong).unwrap();
         let password = "x".repeat(72) + "y";
         let hash = hasher.hash(password.clone().into(), "a").await.unwrap();
         for other in ["x".repeat(72) + "z", "x".repeat(72), "X".repeat(72) + "y", password.clone() + " "] {
@@ -273,7 +281,8 @@ mod tests {
     /// If it failed, a burst of sign-ins would queue without end, or hash at the priority of the lists.
     #[tokio::test]
     async fn a_full_queue_is_busy_and_hashing_is_nice() {
-        let hasher = Hasher::start(&PasswordConfig { threads: 1, queue: 2, ..PasswordConfig::default() }).unwrap();
+        let hasher =
+            Hasher::start(&PasswordConfig { threads: 1, queue: 2, ..PasswordConfig::default() }, Hashes::Strong).unwrap();
         let (_all, results) = (0, futures_util::future::join_all((0..16).map(|_| hasher.hash("secret".into(), "a"))).await);
         let busy = results.iter().filter(|result| **result == Err(MemberError::Busy)).count();
         assert!((10..16).contains(&busy), "{busy} of 16 were refused");
@@ -285,7 +294,7 @@ mod tests {
     /// was typed would be wrong for good.
     #[tokio::test]
     async fn a_password_is_one_however_it_is_composed() {
-        let hasher = Hasher::start_unchecked(&PasswordConfig { memory_kib: 64, passes: 1, ..PasswordConfig::default() }).unwrap();
+        let hasher = Hasher::start(&PasswordConfig::default(), Hashes::WeakForTests).unwrap();
         let (composed, apart) = ("Grüße aus München", "Gru\u{308}ße aus Mu\u{308}nchen");
         let right = |outdated| Ok(Checked::Right { outdated });
         for first in [composed, apart] {
@@ -303,7 +312,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_uses_up_the_queue() {
         let config = PasswordConfig { threads: 1, queue: 16, memory_kib: 64, passes: 1, ..PasswordConfig::default() };
-        let hasher = Hasher::start_unchecked(&config).unwrap();
+        let hasher = Hasher::start(&config, Hashes::WeakForTests).unwrap();
         let (go, wait) = std::sync::mpsc::channel::<()>();
         let wait = Mutex::new(wait);
         let order = Arc::new(Mutex::new(Vec::new()));

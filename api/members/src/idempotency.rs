@@ -12,9 +12,10 @@
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use serde::{Deserialize, Serialize};
 
-use crate::db::{Db, IDEMPOTENCY};
+use crate::account::Accounts;
+use crate::base::service;
+use crate::db::IDEMPOTENCY;
 use crate::error::{MemberError, Result};
-use crate::marks::Marks;
 use crate::random;
 
 /// How long an answer is kept, seconds.
@@ -80,10 +81,9 @@ impl Attempt {
     }
 }
 
-/// The keys of requests, with what was answered.
-pub struct Idempotency {
-    pub(crate) db: Db,
-    pub(crate) marks: Marks,
+service! {
+    /// The keys of requests, with what was answered.
+    Idempotency on Accounts
 }
 
 impl Idempotency {

@@ -39,7 +39,6 @@ mod random;
 mod register;
 mod resource;
 mod revocations;
-mod roles;
 mod sealing;
 pub mod senders;
 mod sessions;
@@ -69,17 +68,17 @@ pub use credentials::{Credentials, RESET_S};
 pub use db::{Db as Records, Held};
 pub use error::{FieldError, MemberError, Result};
 pub use factor::{Enrolment, Factors, RECOVERY_CODES};
+pub use hasher::Hashes;
 pub use idempotency::{ANSWER_BYTES_MAX, ANSWER_S, Attempt, Idempotency, Once};
 pub use kindred_config::members::{
     Language, LimitsConfig, MembersConfig, PasswordConfig, PasswordProfile, RegistrationConfig, SESSIONS_MAX, SignInConfig,
     TokenConfig,
 };
 pub use password::PASSWORD_BYTES_MAX;
-pub use permission::{Actor, Permission, Role};
+pub use permission::{Actor, Permission, Role, Roles, Seen};
 pub use profile::{ErasureReceipt, MemberExport, Profile, ProfileChange, Profiles};
 pub use register::{Registration, Registrations, UNVERIFIED_S};
 pub use resource::{Job, Resource, Resources};
-pub use roles::{Roles, Seen};
 pub use sealing::draw_sealing_key;
 pub use senders::{EventSink, Sender};
 pub use sessions::{DEVICE_S, Grant, KNOWN_MAX, SessionShown, Sessions, new_browsing_session};
@@ -115,7 +114,7 @@ pub struct Members {
     /// Second factors.
     pub factors: Arc<Factors>,
     /// Requests that are done once.
-    pub idempotency: Idempotency,
+    pub idempotency: Arc<Idempotency>,
     /// What members see and change of their accounts.
     pub profiles: Arc<Profiles>,
     /// Registrations.
@@ -141,36 +140,9 @@ impl Members {
         config: MembersConfig,
         sink: Arc<dyn EventSink>,
         sender: Arc<dyn Sender>,
+        hashes: Hashes,
     ) -> Result<Self> {
-        let hasher = hasher::Hasher::start(&config.password)?;
-        Self::open_with(store, clock, config, sink, sender, hasher).await
-    }
-
-    /// As [`Self::open`], with password hashes that are quick and weak: for tests and measurements that hash often.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    #[doc(hidden)]
-    pub async fn open_weak_for_tests(
-        store: Arc<dyn RecordStore>,
-        clock: Clock,
-        mut config: MembersConfig,
-        sink: Arc<dyn EventSink>,
-        sender: Arc<dyn Sender>,
-    ) -> Result<Self> {
-        (config.password.memory_kib, config.password.passes) = (64, 1);
-        let hasher = hasher::Hasher::start_unchecked(&config.password)?;
-        Self::open_with(store, clock, config, sink, sender, hasher).await
-    }
-
-    async fn open_with(
-        store: Arc<dyn RecordStore>,
-        clock: Clock,
-        config: MembersConfig,
-        sink: Arc<dyn EventSink>,
-        sender: Arc<dyn Sender>,
-        hasher: hasher::Hasher,
-    ) -> Result<Self> {
+        let hasher = hasher::Hasher::start(&config.password, hashes)?;
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
@@ -200,7 +172,7 @@ impl Members {
         let members = Self {
             audit: core.audit.clone(),
             credentials: Credentials::new(&core),
-            idempotency: Idempotency { db: core.db.clone(), marks: core.marks.clone() },
+            idempotency: Idempotency::new(&accounts),
             profiles: Profiles::new(&core),
             sign_in: SignIns::new(&core, &factors),
             staff: Staff::new(&core, &registrations),

@@ -77,7 +77,7 @@ pub(crate) struct Outbox {
     /// The places of the lanes.
     places: [Semaphore; Lane::ALL],
     /// The changes of this process that nobody follows yet.
-    begun: Mutex<Vec<(Op, Pointer)>>,
+    begun: Mutex<Vec<Op>>,
     kicked: Notify,
 }
 
@@ -221,16 +221,19 @@ struct Pointer {
 }
 
 /// A change that has a pointer.
-#[derive(Clone, Debug)]
-pub(crate) struct Op(String);
+#[derive(Clone)]
+pub(crate) struct Op {
+    id: String,
+    at: Pointer,
+}
 
 impl Op {
     fn sort(&self, number: usize) -> String {
-        format!("outbox/{}/{number:02}", self.0)
+        format!("outbox/{}/{number:02}", self.id)
     }
 
     fn shard(&self) -> &str {
-        &self.0[..1]
+        &self.id[..1]
     }
 }
 
@@ -240,44 +243,53 @@ impl Outbox {
     }
 
     /// Writes the pointer of a change that is about to be made.
-    pub async fn point(&self, table: &str, partition: &str) -> Result<Op> {
-        let op = Op(hex(&random::bytes::<16>()));
-        let pointer = Pointer { table: table.into(), partition: partition.into(), since: self.db.now() };
-        self.db.insert(OUTBOX, op.shard(), &op.0, &pointer, None).await?;
+    async fn point(&self, table: &str, partition: &str) -> Result<Op> {
+        let at = Pointer { table: table.into(), partition: partition.into(), since: self.db.now() };
+        let op = Op { id: hex(&random::bytes::<16>()), at };
+        self.db.insert(OUTBOX, op.shard(), &op.id, &op.at, None).await?;
         Ok(op)
     }
 
-    /// Makes the change with what follows from it; false on a conflict. Afterwards what has to be in force is, or the error is that it
-    /// is not yet certain; the rest follows by itself.
+    /// Makes the change with what follows from it; false on a conflict, after which it is tried again with the same `op` or that is
+    /// cancelled. Afterwards what has to be in force is, or the error is that it is not yet certain; the rest follows by itself.
     pub async fn commit(
         &self,
-        op: Option<&Op>,
+        op: &mut Option<Op>,
         table: &str,
         partition: &str,
         mut steps: Vec<Step>,
         works: Vec<Work>,
         expires_at: Option<EventTime>,
     ) -> Result<bool> {
+        if works.is_empty() {
+            return self.db.transact(table, partition, &steps).await;
+        }
+        // Where the pointer was given up meanwhile, because this process stood still, the change needs a new one.
+        if let Some(pointed) = op
+            && self.db.read::<Item>(table, partition, &pointed.sort(0)).await?.is_some()
+        {
+            *op = None;
+        }
+        let op = match op {
+            Some(op) => op,
+            None => op.insert(self.point(table, partition).await?),
+        };
         let now = self.db.now();
         let at_once = works.iter().any(Work::at_once);
-        if let Some(op) = op {
-            for (number, work) in works.into_iter().enumerate() {
-                let item = Item { not_before: work.not_before(now), work: Some(work), attempts: 0 };
-                steps.push(Step::insert(op.sort(number), db::encode(&item), expires_at));
-            }
+        for (number, work) in works.into_iter().enumerate() {
+            let item = Item { not_before: work.not_before(now), work: Some(work), attempts: 0 };
+            steps.push(Step::insert(op.sort(number), db::encode(&item), expires_at));
         }
         if !self.db.transact(table, partition, &steps).await? {
             return Ok(false);
         }
-        let Some(op) = op else { return Ok(true) };
         if at_once {
-            self.follow(op, table, partition, None).await?;
+            self.follow(op, None).await?;
         }
-        let pointer = Pointer { table: table.into(), partition: partition.into(), since: now };
         let mut begun = self.begun.lock();
         // Where nobody takes them, the look at all pointers finds them.
         if begun.len() < FOLLOWED_MAX {
-            begun.push((op.clone(), pointer));
+            begun.push(op.clone());
         }
         drop(begun);
         self.kicked.notify_one();
@@ -293,8 +305,8 @@ impl Outbox {
         works: Vec<Work>,
         expires_at: Option<EventTime>,
     ) -> Result<bool> {
-        let op = if works.is_empty() { None } else { Some(self.point(table, partition).await?) };
-        let done = self.commit(op.as_ref(), table, partition, steps, works, expires_at).await?;
+        let mut op = None;
+        let done = self.commit(&mut op, table, partition, steps, works, expires_at).await?;
         if !done {
             self.cancel(op).await;
         }
@@ -309,18 +321,10 @@ impl Outbox {
         if done { Ok(()) } else { Err(db::contended(db::REQUESTS)) }
     }
 
-    /// The pointer, unless it was given up meanwhile because this process stood still: then the change needs a new one.
-    pub async fn still_pointed(&self, op: Option<Op>, table: &str, partition: &str) -> Result<Option<Op>> {
-        match op {
-            Some(op) if self.db.read::<Item>(table, partition, &op.sort(0)).await?.is_some() => Ok(None),
-            op => Ok(op),
-        }
-    }
-
     /// Takes away the pointer of a change that was not made. What fails here, the sweep does.
     pub async fn cancel(&self, op: Option<Op>) {
         if let Some(op) = op {
-            let _swept_later = self.db.remove(OUTBOX, op.shard(), &op.0).await;
+            let _swept_later = self.db.remove(OUTBOX, op.shard(), &op.id).await;
         }
     }
 
@@ -330,7 +334,7 @@ impl Outbox {
         let pointers = self.pointers().await?;
         let mut waiting = 0;
         for chunk in pointers.chunks(PLACES.iter().sum()) {
-            let mut settling: FuturesUnordered<_> = chunk.iter().map(|(op, at)| self.follow_up(op, at, performer)).collect();
+            let mut settling: FuturesUnordered<_> = chunk.iter().map(|op| self.follow_up(op, performer)).collect();
             while let Some(is_settled) = settling.next().await {
                 waiting += usize::from(!is_settled);
             }
@@ -340,22 +344,22 @@ impl Outbox {
     }
 
     /// All changes that have something left to do, of every process.
-    async fn pointers(&self) -> Result<Vec<(Op, Pointer)>> {
+    async fn pointers(&self) -> Result<Vec<Op>> {
         let mut pointers = Vec::new();
         for shard in "0123456789abcdef".chars() {
             let found: Vec<(String, Held<Pointer>)> = self.db.all(OUTBOX, &shard.to_string(), "").await?;
-            pointers.extend(found.into_iter().map(|(op, pointer)| (Op(op), pointer.value)));
+            pointers.extend(found.into_iter().map(|(id, held)| Op { id, at: held.value }));
         }
         Ok(pointers)
     }
 
     /// Does what is due of a change; whether nothing of it is left.
-    async fn follow_up(&self, op: &Op, at: &Pointer, performer: &dyn Perform) -> bool {
+    async fn follow_up(&self, op: &Op, performer: &dyn Perform) -> bool {
         let settled = async {
-            match self.follow(op, &at.table, &at.partition, Some(performer)).await? {
-                Some(0) => self.db.remove(OUTBOX, op.shard(), &op.0).await.map(|()| true),
+            match self.follow(op, Some(performer)).await? {
+                Some(0) => self.db.remove(OUTBOX, op.shard(), &op.id).await.map(|()| true),
                 Some(_) => Ok(false),
-                None => self.abandon(op, at).await,
+                None => self.abandon(op).await,
             }
         };
         settled.await.unwrap_or_else(|error: MemberError| {
@@ -369,7 +373,7 @@ impl Outbox {
     pub async fn deliver_forever(&self, performer: &dyn Perform) {
         enum Done {
             Settled(Op),
-            Looked(Result<Vec<(Op, Pointer)>>),
+            Looked(Result<Vec<Op>>),
         }
         let look = |after: Duration| -> BoxFuture<'_, Done> {
             Box::pin(async move {
@@ -389,8 +393,8 @@ impl Outbox {
                     begun
                 }
                 done = running.next() => match done {
-                    Some(Done::Settled(Op(op))) => {
-                        followed.remove(&op);
+                    Some(Done::Settled(op)) => {
+                        followed.remove(&op.id);
                         continue;
                     }
                     Some(Done::Looked(found)) => {
@@ -406,10 +410,10 @@ impl Outbox {
                     None => Vec::new(),
                 },
             };
-            for (op, at) in found {
-                if followed.len() < FOLLOWED_MAX && followed.insert(op.0.clone()) {
+            for op in found {
+                if followed.len() < FOLLOWED_MAX && followed.insert(op.id.clone()) {
                     running.push(Box::pin(async move {
-                        self.follow_up(&op, &at, performer).await;
+                        self.follow_up(&op, performer).await;
                         Done::Settled(op)
                     }));
                 }
@@ -419,13 +423,14 @@ impl Outbox {
     }
 
     /// Fills the place of a change that does not come, so that it cannot come any more; whether that is done.
-    async fn abandon(&self, op: &Op, at: &Pointer) -> Result<bool> {
+    async fn abandon(&self, op: &Op) -> Result<bool> {
+        let at = &op.at;
         if self.db.now().0 - at.since.0 < ABANDONED_MS {
             return Ok(false);
         }
         let mark = Item { work: None, attempts: 0, not_before: self.db.now() };
         if self.db.insert(&at.table, &at.partition, &op.sort(0), &mark, Some(self.db.in_s(MARK_S))).await? {
-            self.db.remove(OUTBOX, op.shard(), &op.0).await?;
+            self.db.remove(OUTBOX, op.shard(), &op.id).await?;
             return Ok(true);
         }
         Ok(false) // It came after all.
@@ -433,8 +438,9 @@ impl Outbox {
 
     /// Does the items of a change that are due, or without a performer those that are in force before the caller is answered: how many
     /// are left, or `None` where there are none and may never have been.
-    async fn follow(&self, op: &Op, table: &str, partition: &str, performer: Option<&dyn Perform>) -> Result<Option<usize>> {
-        let items: Vec<(String, Held<Item>)> = self.db.all(table, partition, &format!("outbox/{}/", op.0)).await?;
+    async fn follow(&self, op: &Op, performer: Option<&dyn Perform>) -> Result<Option<usize>> {
+        let prefix = format!("outbox/{}/", op.id);
+        let items: Vec<(String, Held<Item>)> = self.db.all(&op.at.table, &op.at.partition, &prefix).await?;
         if items.is_empty() {
             return Ok(None);
         }
@@ -457,7 +463,7 @@ impl Outbox {
                     None => None,
                     Some(_) => places.acquire().await.ok(),
                 };
-                match self.follow_item(op, (table, partition), sort, held, work, performer).await {
+                match self.follow_item(op, &sort, held, work, performer).await {
                     Ok(is_done) => done += usize::from(is_done),
                     Err(error) if performer.is_none() => failed = failed.or(Some(error)),
                     Err(error) => return Err(error),
@@ -473,28 +479,28 @@ impl Outbox {
     async fn follow_item(
         &self,
         op: &Op,
-        (table, partition): (&str, &str),
-        sort: String,
+        sort: &str,
         held: Held<Item>,
         work: Work,
         performer: Option<&dyn Perform>,
     ) -> Result<bool> {
+        let Pointer { table, partition, .. } = &op.at;
         let mut version = held.version;
         let attempts = held.value.attempts + 1;
         let wait = |most: i64| EventTime(self.db.now().0 + (BACKOFF_MS.0 << (attempts - 1).min(20)).max(most).min(BACKOFF_MS.1));
         let later = |not_before| db::encode(&Item { work: Some(work.clone()), attempts, not_before });
         if work.is_message() {
             // Whoever sends it takes it for a while: two sweeps do not send one message at once.
-            let step = Step::replace(&*sort, version, later(wait(LEASE_MS)), held.expires_at);
+            let step = Step::replace(sort, version, later(wait(LEASE_MS)), held.expires_at);
             if !self.db.transact(table, partition, &[step]).await? {
                 return Ok(false);
             }
-            match self.db.read::<Item>(table, partition, &sort).await? {
+            match self.db.read::<Item>(table, partition, sort).await? {
                 Some(taken) => version = taken.version,
                 None => return Ok(false),
             }
         }
-        let id = format!("{}.{}", op.0, &sort[sort.len() - 2..]);
+        let id = format!("{}.{}", op.id, &sort[sort.len() - 2..]);
         let performed = match (&work, performer) {
             (Work::Revoke { sessions }, _) => self.revocations.revoke(sessions).await,
             (Work::RevokeBefore { epoch, except }, _) => {
@@ -506,7 +512,7 @@ impl Outbox {
         match performed {
             Ok(()) => {
                 // A conflict is that another sweep has done it as well.
-                self.db.transact(table, partition, &[Step::delete(&*sort, version)]).await?;
+                self.db.transact(table, partition, &[Step::delete(sort, version)]).await?;
                 Ok(true)
             }
             Err(error) if performer.is_none() => Err(error),
@@ -514,7 +520,7 @@ impl Outbox {
                 tracing::warn!(%error, attempts, "an item of the outbox failed; it is tried again");
                 metrics::counter!("members_outbox_failures_total").increment(1);
                 if !work.is_message() {
-                    let step = Step::replace(&*sort, version, later(wait(0)), held.expires_at);
+                    let step = Step::replace(sort, version, later(wait(0)), held.expires_at);
                     self.db.transact(table, partition, &[step]).await?;
                 }
                 Ok(false)

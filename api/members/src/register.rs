@@ -76,21 +76,14 @@ service! {
 }
 
 impl Registrations {
-    /// Sends a code to a phone, if limits allow; the same answer whoever's the phone is. The limits on a phone are told as well: they
-    /// are as they are whoever asks.
+    /// Sends a code to a phone, if limits allow, once what was filled in before it, a username, an e-mail, a password, would be accepted: no
+    /// message is sent for a form that is turned away for them. The same answer whoever's the phone is. The limits on a phone are told as
+    /// well: they are as they are whoever asks.
     ///
     /// # Errors
-    /// `phone_invalid`; [`MemberError::ChallengeFailed`], [`MemberError::Throttled`]; what the store says.
-    pub async fn request_phone_code(&self, phone: &str, language: Language, solution: &Solution, address: &str) -> Result<()> {
-        self.check_and_request_phone_code(phone, [None; 3], language, solution, address).await
-    }
-
-    /// As [`Self::request_phone_code`], once what was filled in before it, a username, an e-mail, a password, would be accepted: no
-    /// message is sent for a form that is turned away for them.
-    ///
-    /// # Errors
-    /// As [`Self::request_phone_code`]; each field that is not accepted; [`MemberError::UsernameTaken`].
-    pub async fn check_and_request_phone_code(
+    /// `phone_invalid`; each field that is not accepted; [`MemberError::UsernameTaken`]; [`MemberError::ChallengeFailed`],
+    /// [`MemberError::Throttled`]; what the store says.
+    pub async fn request_phone_code(
         &self,
         phone: &str,
         [username, email, password]: [Option<&str>; 3],

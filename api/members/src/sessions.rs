@@ -29,9 +29,9 @@ use crate::codes::Token;
 use crate::db::{self, ACCOUNTS, Held, ms};
 use crate::error::{MemberError, Result};
 use crate::outbox::Work;
+use crate::permission::Roles;
 use crate::permission::{Actor, Permission};
 use crate::random;
-use crate::roles::Roles;
 use crate::tokens::{ACR, AccessClaims, Rotation};
 use crate::validate::one_line;
 
@@ -163,15 +163,23 @@ impl Device {
     }
 }
 
-/// How a session begins.
-pub(crate) struct Beginning {
-    pub second_factor: bool,
+/// The first factor was shown.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct FirstFactor {
+    pub member: String,
+    pub until: i64,
+    /// A credential event makes it worthless.
+    pub epoch: u64,
     pub label: String,
     pub address: String,
-    pub anonymous: Option<SessionId>,
+    pub session: Option<SessionId>,
     pub browses: bool,
-    /// A step that belongs to it, and what replaces the account where it changes as well.
-    pub known_address: Option<Step>,
+}
+
+impl FirstFactor {
+    pub fn is_of(&self, account: &Account) -> bool {
+        self.epoch == account.epoch && account.is_active()
+    }
 }
 
 /// A browsing session that nobody has had: a random id that says nothing about the visitor.
@@ -197,7 +205,13 @@ service! {
 
 impl Sessions {
     /// Begins a session of an account as it was read; [`MemberError::Changed`] if it was changed since.
-    pub(crate) async fn begin_session(&self, held: &Held<Account>, beginning: Beginning) -> Result<Grant> {
+    pub(crate) async fn begin_session(
+        &self,
+        held: &Held<Account>,
+        factor: &FirstFactor,
+        second_factor: bool,
+        known_address: Option<Step>,
+    ) -> Result<Grant> {
         let account = &held.value;
         let now = self.db.now();
         let sid = random::text::<16>();
@@ -207,9 +221,9 @@ impl Sessions {
             used_at: now,
             auth_time: now,
             digest: random::digest(&secret),
-            second_factor: beginning.second_factor,
-            label: one_line(&beginning.label).chars().take(200).collect(),
-            address: beginning.address,
+            second_factor,
+            label: one_line(&factor.label).chars().take(200).collect(),
+            address: factor.address.clone(),
             epoch: account.epoch,
             refreshed: None,
         };
@@ -224,7 +238,7 @@ impl Sessions {
             // From the end: those that have not ended by themselves are there.
             works.push(Work::Revoke { sessions: others.iter().rev().take(OUSTED_MAX).map(|(sort, _)| sid_of(sort)).collect() });
         }
-        let known = match &beginning.known_address {
+        let known = match &known_address {
             Some(Step { expect: Expect::Absent, .. }) => self.ousted_addresses(account, 1).await?,
             _ => Vec::new(),
         };
@@ -233,11 +247,11 @@ impl Sessions {
         }
         let ousted = others.into_iter().rev().take(OUSTED_MAX).chain(known.into_iter().take(OUSTED_MAX));
         steps.extend(ousted.map(|(sort, version)| Step::delete(sort, version)));
-        steps.extend(beginning.known_address);
+        steps.extend(known_address);
         // What was browsed until now becomes the member's; what is browsed from now on has a session of its own, so that it is nobody
         // else's who browses here later.
         let browsing = new_browsing_session();
-        for session in beginning.anonymous.into_iter().chain(beginning.browses.then(|| browsing.clone())) {
+        for session in factor.session.clone().into_iter().chain(factor.browses.then(|| browsing.clone())) {
             let version = now.0.max(0).unsigned_abs();
             let merged_into = kindred_model::MemberId::trusted(account.member.clone());
             let record = MemberRecord::Session { session, version, merged_into };
@@ -529,25 +543,19 @@ impl Sessions {
         self.tokens.jwks()
     }
 
-    /// Makes the next signing key now; it signs in five minutes, when every process knows it.
+    /// Makes the next signing key now; it signs in five minutes, when every process knows it. Or `withdraw`s all, because one may be known
+    /// to others, for one that signs at once. No access token of before is taken any more then: here at once, in other processes within a
+    /// second. Sessions go on; everybody refreshes.
     ///
     /// # Errors
     /// [`MemberError::Forbidden`] without `key:manage`; what the store says.
-    pub async fn rotate_keys(&self, actor: &Actor) -> Result<()> {
+    pub async fn rotate_keys(&self, actor: &Actor, withdraw: bool) -> Result<()> {
         actor.needs(Permission::KeyManage)?;
-        self.tokens.refresh(Rotation::Now).await?;
-        self.audit.record(actor, "signing_key.rotate", "", true, &[]).await
-    }
-
-    /// Withdraws all signing keys, because one may be known to others, and makes a new one that signs at once. No access token of before
-    /// is taken any more: here at once, in other processes within a second. Sessions go on; everybody refreshes.
-    ///
-    /// # Errors
-    /// As [`Sessions::rotate_keys`].
-    pub async fn withdraw_keys(&self, actor: &Actor) -> Result<()> {
-        actor.needs(Permission::KeyManage)?;
-        self.tokens.refresh(Rotation::Withdraw).await?;
-        self.revocations.announce_ring().await?;
-        self.audit.record(actor, "signing_key.withdraw", "", true, &[]).await
+        self.tokens.refresh(if withdraw { Rotation::Withdraw } else { Rotation::Now }).await?;
+        if withdraw {
+            self.revocations.announce_ring().await?;
+        }
+        let kind = if withdraw { "signing_key.withdraw" } else { "signing_key.rotate" };
+        self.audit.record(actor, kind, "", true, &[]).await
     }
 }

@@ -9,7 +9,6 @@
 use kindred_model::SessionId;
 use kindred_store::records::Step;
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
 
 use crate::account::{ACCOUNT, Account};
 use crate::base::{Core, service};
@@ -18,7 +17,7 @@ use crate::db::{self, ACCOUNTS, Held};
 use crate::error::{MemberError, Result};
 use crate::factor::Factors;
 use crate::hasher::Checked;
-use crate::sessions::{Beginning, Grant, KNOWN};
+use crate::sessions::{FirstFactor, Grant, KNOWN};
 use crate::throttle::Failures;
 use crate::validate::Identifier;
 
@@ -63,25 +62,6 @@ pub enum SignedIn {
         /// Seconds until it is worthless.
         expires_in_s: u64,
     },
-}
-
-/// The first factor was shown.
-#[derive(Serialize, Deserialize)]
-struct FirstFactor {
-    member: String,
-    until: i64,
-    /// A credential event makes it worthless.
-    epoch: u64,
-    label: String,
-    address: String,
-    session: Option<SessionId>,
-    browses: bool,
-}
-
-impl FirstFactor {
-    fn is_of(&self, account: &Account) -> bool {
-        self.epoch == account.epoch && account.is_active()
-    }
 }
 
 service! {
@@ -203,15 +183,7 @@ impl SignIns {
                 }
                 Some(_) => None,
             };
-            let beginning = Beginning {
-                second_factor,
-                label: factor.label.clone(),
-                address: factor.address.clone(),
-                anonymous: factor.session.clone(),
-                browses: factor.browses,
-                known_address: step,
-            };
-            match self.sessions.begin_session(&held, beginning).await {
+            match self.sessions.begin_session(&held, &factor, second_factor, step).await {
                 Err(MemberError::Changed) => {
                     let again = self.account(member).await?.filter(|held| factor.is_of(&held.value));
                     held = again.ok_or(MemberError::Unauthenticated)?;

@@ -88,7 +88,7 @@ async fn v8_2_1_nobody_administers_without_the_permission() {
     assert_eq!(world.members.erase_member(&none, member).await.err(), forbidden(P::MemberWrite));
     assert_eq!(world.staff.change_role(&none, member, None, None).await.err(), forbidden(P::RoleManage));
     assert_eq!(world.staff.create_setup_token(&none, "admin").await.err(), forbidden(P::RoleManage));
-    assert_eq!(world.sessions.rotate_keys(&none).await.err(), forbidden(P::KeyManage));
+    assert_eq!(world.sessions.rotate_keys(&none, false).await.err(), forbidden(P::KeyManage));
     assert_eq!(world.audit.search(&none, &AuditQuery::default()).await.err(), forbidden(P::AuditRead));
     // Who may give roles gives no more than they have, and who may not does nothing to those who have one.
     let roles_only = Actor { permissions: vec![P::RoleManage, P::MemberWrite], ..none.clone() };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use kindred_members::{State, UNVERIFIED_S};
+use kindred_members::{Language, State, UNVERIFIED_S};
 use kindred_model::records::{MemberRecord, MemberState};
 use kindred_store::StoreError;
 use kindred_store::records::{Around, Call, Outcome, Surrounded, Write};
@@ -134,7 +134,7 @@ async fn v2_3_3_a_registration_that_dies_anywhere() {
         async |_| (),
         async |world| {
             let solution = kindred_members::Solution::find(&world.challenges.draw(ADDRESS).await?);
-            world.registrations.request_phone_code("13812345678", kindred_members::Language::En, &solution, ADDRESS).await?;
+            world.registrations.request_phone_code("13812345678", [None; 3], Language::En, &solution, ADDRESS).await?;
             sweep(world).await?;
             if world.inbox.last("+8613812345678").is_none() {
                 return Err(kindred_members::MemberError::Busy); // The sweeps failed one by one.
@@ -170,7 +170,7 @@ async fn a_code_that_comes_twice_is_one_code() {
         async |_| (),
         async |world| {
             let solution = kindred_members::Solution::find(&world.challenges.draw(ADDRESS).await?);
-            world.registrations.request_phone_code("13812345678", kindred_members::Language::En, &solution, ADDRESS).await?;
+            world.registrations.request_phone_code("13812345678", [None; 3], Language::En, &solution, ADDRESS).await?;
             sweep(world).await
         },
         async |world, case| {
@@ -192,8 +192,8 @@ async fn v2_3_3_a_registration_that_died_is_sent_again() {
     at_every_call(
         async |world| {
             let solution = world.solution().await;
-            let english = kindred_members::Language::En;
-            world.registrations.request_phone_code("13812345678", english, &solution, ADDRESS).await.unwrap();
+            let english = Language::En;
+            world.registrations.request_phone_code("13812345678", [None; 3], english, &solution, ADDRESS).await.unwrap();
             world.deliver().await;
         },
         async |world| {

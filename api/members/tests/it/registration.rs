@@ -80,7 +80,7 @@ async fn v2_3_1_no_step_is_skipped() {
     assert_eq!(world.registrations.verify_email("x.y", ADDRESS).await, Err(MemberError::TokenGone), "a forged link");
     let late = Solution::find(&world.challenges.draw(ADDRESS).await.unwrap());
     world.pass(kindred_members::CHALLENGE_S);
-    let asked = world.registrations.request_phone_code("13800000000", Language::En, &late, ADDRESS).await;
+    let asked = world.registrations.request_phone_code("13800000000", [None; 3], Language::En, &late, ADDRESS).await;
     assert_eq!(asked, Err(MemberError::ChallengeFailed), "expired");
 }
 
@@ -101,7 +101,7 @@ async fn v2_4_1_registrations_and_codes_are_limited() {
     assert!(!matches!(world.registrations.register(form).await, Err(MemberError::Throttled { .. })), "another address");
     let ask = async |phone: &str| {
         let solution = world.solution().await;
-        world.registrations.request_phone_code(phone, Language::En, &solution, ADDRESS).await
+        world.registrations.request_phone_code(phone, [None; 3], Language::En, &solution, ADDRESS).await
     };
     assert_eq!(ask("13900000000").await, Ok(()));
     assert!(matches!(ask("13900000000").await, Err(MemberError::Throttled { retry_after_s: 60 })), "one a minute");
@@ -179,7 +179,7 @@ async fn r13_claims_expire_unless_verified() {
     let member = world.member("mara", "13812345678").await;
     world.pass(400 * 86_400);
     let solution = world.solution().await;
-    world.registrations.request_phone_code("13812345699", Language::En, &solution, ADDRESS).await.unwrap();
+    world.registrations.request_phone_code("13812345699", [None; 3], Language::En, &solution, ADDRESS).await.unwrap();
     world.deliver().await;
     let code = world.inbox.code("+8613812345699");
     let late = world.form_without_code("mara", "13812345699", &code).await.unwrap();

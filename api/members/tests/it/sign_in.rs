@@ -224,9 +224,9 @@ async fn v9_1_3_a_key_that_left_the_ring_ends_what_it_signed() {
     assert!(good(&world, &before) && good(&other, &before), "both remember it");
     let (claims, of_other) = (world.claims(&before), other.claims(&before));
     assert_eq!(world.sessions.still_good(&claims), Ok(()));
-    let forbidden = world.sessions.withdraw_keys(&kindred_members::Actor { permissions: Vec::new(), ..world.admin() }).await;
+    let forbidden = world.sessions.rotate_keys(&kindred_members::Actor { permissions: Vec::new(), ..world.admin() }, true).await;
     assert!(matches!(forbidden, Err(MemberError::Forbidden(_))), "{forbidden:?}");
-    world.sessions.withdraw_keys(&world.admin()).await.unwrap();
+    world.sessions.rotate_keys(&world.admin(), true).await.unwrap();
     assert!(!good(&world, &before));
     assert_eq!(world.sessions.still_good(&claims), Err(MemberError::Unauthenticated), "a stream ends");
     assert_eq!(world.sessions.jwks()["keys"].as_array().unwrap().len(), 1);
@@ -239,7 +239,7 @@ async fn v9_1_3_a_key_that_left_the_ring_ends_what_it_signed() {
     let late = world.another().await;
     assert!(good(&late, &after) && !good(&late, &before));
     // Without withdrawal a key leaves the ring when the last token that it signed has expired.
-    world.sessions.rotate_keys(&world.admin()).await.unwrap();
+    world.sessions.rotate_keys(&world.admin(), false).await.unwrap();
     world.pass(300 + 600 + 3_601);
     let last = world.another().await;
     assert_eq!(last.members.sessions.jwks()["keys"].as_array().unwrap().len(), 1);
@@ -295,7 +295,7 @@ async fn keys_rotate_with_overlap() {
     let world = World::of_mara().await;
     let before = world.sign_in("mara").await;
     let kids = || world.sessions.jwks()["keys"].as_array().unwrap().len();
-    world.sessions.rotate_keys(&world.admin()).await.unwrap();
+    world.sessions.rotate_keys(&world.admin(), false).await.unwrap();
     assert_eq!(kids(), 2);
     let kid = |grant: &kindred_members::Grant| grant.access_token.expose_secret().split('.').next().unwrap().to_owned();
     assert_eq!(kid(&before), kid(&world.sign_in("mara").await), "not before every process knows the new one");
@@ -479,6 +479,7 @@ async fn v11_4_2_old_hashes_are_made_anew() {
         config(),
         world.log.clone(),
         world.inbox.clone(),
+        kindred_members::Hashes::Strong,
     );
     let strong = strong.await.unwrap();
     strong.sign_in.first(world.credentials("mara", PASSWORD)).await.unwrap();

@@ -8,7 +8,7 @@ impl World {
     /// A form with a fresh code to the phone, from an address of its own.
     async fn form_of(&self, name: &str, phone: &str, email: &str, address: &str) -> Registration {
         let solved = async || Solution::find(&self.challenges.draw(address).await.unwrap());
-        self.registrations.request_phone_code(phone, Language::En, &solved().await, address).await.unwrap();
+        self.registrations.request_phone_code(phone, [None; 3], Language::En, &solved().await, address).await.unwrap();
         self.deliver().await;
         let form = self.form_without_code(name, phone, &self.inbox.code(&format!("+86{phone}"))).await.unwrap();
         Registration { email: email.into(), address: address.into(), solution: solved().await, ..form }
@@ -169,7 +169,7 @@ async fn v2_4_1_every_quota_refuses() {
     let throttled = |outcome: &Result<(), MemberError>| matches!(outcome, Err(MemberError::Throttled { .. }));
     let ask = async |phone: u32, address: &str| {
         let solution = Solution::find(&world.challenges.draw(address).await.unwrap());
-        world.registrations.request_phone_code(&format!("138{phone:08}"), Language::En, &solution, address).await
+        world.registrations.request_phone_code(&format!("138{phone:08}"), [None; 3], Language::En, &solution, address).await
     };
     let mut outcomes = Vec::new();
     for phone in 0..4 {
@@ -240,15 +240,15 @@ async fn what_costs_comes_after_what_is_cheap() {
     let sent = world.inbox.0.lock().len();
     let solution = world.solution().await;
     let fields = [Some("a b"), Some("notamail"), Some("short")];
-    let refused = world.registrations.check_and_request_phone_code("13812345002", fields, Language::En, &solution, ADDRESS).await;
+    let refused = world.registrations.request_phone_code("13812345002", fields, Language::En, &solution, ADDRESS).await;
     let expected = [("username", "username_invalid"), ("email", "email_invalid"), ("password", "password_short")];
     assert_eq!(codes(refused), expected);
     let fields = [Some("nora"), Some("nora@example.com"), Some("password1")];
-    let refused = world.registrations.check_and_request_phone_code("13812345002", fields, Language::En, &solution, ADDRESS).await;
+    let refused = world.registrations.request_phone_code("13812345002", fields, Language::En, &solution, ADDRESS).await;
     assert_eq!(codes(refused), [("password", "password_breached")]);
     let solution = world.solution().await;
     let fields = [Some("mara"), None, None];
-    let refused = world.registrations.check_and_request_phone_code("13812345002", fields, Language::En, &solution, ADDRESS).await;
+    let refused = world.registrations.request_phone_code("13812345002", fields, Language::En, &solution, ADDRESS).await;
     assert_eq!(refused, Err(MemberError::UsernameTaken));
     world.deliver().await;
     assert_eq!(world.inbox.0.lock().len(), sent, "no message was sent");
@@ -288,7 +288,7 @@ async fn what_is_typed_once_is_found_however_it_is_typed() {
     settings.registration.phone_regions = vec!["DE".into(), "CN".into()];
     let world = World::with(settings).await;
     let solved = async || Solution::find(&world.challenges.draw(ADDRESS).await.unwrap());
-    world.registrations.request_phone_code("0151 23456789", Language::En, &solved().await, ADDRESS).await.unwrap();
+    world.registrations.request_phone_code("0151 23456789", [None; 3], Language::En, &solved().await, ADDRESS).await.unwrap();
     world.deliver().await;
     let code = world.inbox.code("+4915123456789");
     let mut form =
@@ -324,7 +324,7 @@ async fn what_is_typed_once_is_found_however_it_is_typed() {
     {
         world.pass(61);
         let phone = format!("+8613812345{number:03}");
-        world.registrations.request_phone_code(&phone, Language::En, &solved().await, ADDRESS).await.unwrap();
+        world.registrations.request_phone_code(&phone, [None; 3], Language::En, &solved().await, ADDRESS).await.unwrap();
         world.deliver().await;
         let form = world.form_without_code(name, &phone, &world.inbox.code(&phone)).await.unwrap();
         let expected = if name == "5trasse" { Ok(()) } else { Err(MemberError::UsernameTaken) };

@@ -10,7 +10,8 @@ use kindred_clock::Clock;
 use kindred_members::senders::{Channel, Message};
 pub use kindred_members::{Actor, MemberError, Members};
 use kindred_members::{
-    AuditQuery, Entry, EventSink, Grant, Language, MembersConfig, Registration, Result, Sender, SignIn, SignedIn, Solution,
+    AuditQuery, Entry, EventSink, Grant, Hashes, Language, MembersConfig, Registration, Result, Sender, SignIn, SignedIn,
+    Solution,
 };
 use kindred_model::records::{MemberRecord, MemberState, Membership};
 use kindred_model::units::EventTime;
@@ -294,7 +295,7 @@ impl World {
     /// What a person sends, with the code from the phone.
     pub async fn form(&self, name: &str, phone: &str) -> Result<Registration> {
         let solution = self.solution().await;
-        self.registrations.request_phone_code(phone, Language::En, &solution, ADDRESS).await?;
+        self.registrations.request_phone_code(phone, [None; 3], Language::En, &solution, ADDRESS).await?;
         self.deliver().await;
         self.form_without_code(name, phone, &self.inbox.code(&format!("+86{phone}"))).await
     }
@@ -376,7 +377,8 @@ async fn open(
     log: &Arc<Log>,
     sender: Arc<dyn Sender>,
 ) -> Result<Arc<Members>> {
-    Members::open_weak_for_tests(store.clone(), clock.clone(), config.clone(), log.clone(), sender).await.map(Arc::new)
+    let hashes = Hashes::WeakForTests;
+    Members::open(store.clone(), clock.clone(), config.clone(), log.clone(), sender, hashes).await.map(Arc::new)
 }
 
 impl std::ops::Deref for World {

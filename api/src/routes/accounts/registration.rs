@@ -134,7 +134,7 @@ async fn send_phone_code(request: Request, form: PhoneCodeAsked) -> Answered {
     let language = form.language.unwrap_or(request.language());
     let fields = [form.username.as_deref(), form.email.as_deref(), form.password.as_ref().map(|text| text.expose_secret())];
     let members = request.members()?;
-    members.registrations.check_and_request_phone_code(&form.phone, fields, language, &form.challenge, request.from()).await?;
+    members.registrations.request_phone_code(&form.phone, fields, language, &form.challenge, request.from()).await?;
     accepted()
 }
 

@@ -15,7 +15,7 @@ mod wishlist;
 
 use std::collections::BTreeSet;
 
-use kindred_members::{Actor, Challenge, Language, Members as Keeper, MembersConfig, Solution};
+use kindred_members::{Actor, Challenge, Hashes, Language, Members as Keeper, MembersConfig, Solution};
 use kindred_store::StoreError;
 use kindred_store::records::{Around, Call, Outcome, Range, RecordStore, Surrounded, Write};
 use parking_lot::Mutex;
@@ -276,7 +276,7 @@ async fn open(
     resources: crate::resources::Resources,
 ) -> Arc<Keeper> {
     let sink = Arc::new(LogEventSink(bench.log.clone()));
-    let opened = Keeper::open_weak_for_tests(records.clone(), bench.clock.clone(), config, sink, inbox.clone());
+    let opened = Keeper::open(records.clone(), bench.clock.clone(), config, sink, inbox.clone(), Hashes::WeakForTests);
     Arc::new(opened.await.unwrap().with_resources(crate::resources::member_resources(resources)))
 }
 

@@ -110,11 +110,7 @@ async fn redeem_setup_token(request: Request, SetupRedeemed { token }: SetupRede
 }
 
 async fn rotate_signing_keys(request: Request) -> Answered {
-    let (members, actor) = (request.members()?, request.actor());
-    if request.params.boolean("withdraw", false)? {
-        members.sessions.withdraw_keys(&actor).await?;
-    } else {
-        members.sessions.rotate_keys(&actor).await?;
-    }
+    let withdraw = request.params.boolean("withdraw", false)?;
+    request.members()?.sessions.rotate_keys(&request.actor(), withdraw).await?;
     Ok(StatusCode::ACCEPTED.into_response())
 }
