@@ -46,6 +46,8 @@ const MARK_S: u64 = 86_400;
 const BACKOFF_MS: (i64, i64) = (1_000, 3_600_000);
 /// How long a message being sent is left to whoever sends it, milliseconds.
 const LEASE_MS: i64 = 30_000;
+/// How long what a caller waits for is left to the caller, seconds: two who do it at once would only wait for each other.
+const CALLER_S: u64 = 5;
 /// How often all pointers are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// Changes that are followed at once; the others are found by a later look.
@@ -179,6 +181,7 @@ impl Work {
     /// When it is due, where the change is made now.
     fn not_before(&self, now: EventTime) -> EventTime {
         match self {
+            Self::Activate | Self::Identifier { .. } => db::after(now, CALLER_S),
             Self::Erase { late: true, .. } => db::after(now, AGAIN_S),
             Self::Job(job) => job.not_before.map_or(now, |at| now.max(at)),
             _ => now,

@@ -275,9 +275,9 @@ impl Registrations {
         }
         if account.event_version > 0 {
             // It was announced as registered.
+            works.push(crate::index::follow(&account));
             account.state = State::Erased;
             works.push(account.event());
-            works.push(crate::index::follow(&account));
         }
         if let Some(email) = account.email.as_ref().filter(|_| claimed == Claimed::Taken) {
             let template = if taken == Kind::Email { Template::AccountExists } else { Template::PhoneTaken };

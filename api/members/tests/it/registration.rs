@@ -17,10 +17,10 @@ async fn r8_five_steps_make_a_member() {
     assert_eq!(refused.err(), Some(MemberError::Unauthenticated), "only verified identifiers sign in");
     let token = world.inbox.token("mara@example.com");
     let member = world.registrations.verify_email(&token, ADDRESS).await.unwrap();
-    world.deliver().await;
-    assert_eq!(states(&world), [MemberState::Activated]);
     let profile = world.profiles.of(&member).await.unwrap();
     assert_eq!((profile.agreement.version.as_str(), profile.agreement.accepted_at), ("1", world.clock.now()));
+    world.deliver().await;
+    assert_eq!(states(&world), [MemberState::Activated]);
     assert_eq!(profile.phone, "+8613812345678");
     for account in ["mara", "MARA", "13812345678", "+8613812345678"] {
         assert_eq!(world.sign_in(account).await.member, member);
