@@ -179,11 +179,6 @@ impl Claims {
         Ok(found.map(|held| (held.value.member, held.expires_at.is_none())))
     }
 
-    /// Whose it is.
-    pub(crate) async fn claimant(&self, identifier: &Identifier) -> Result<Option<String>> {
-        Ok(self.held_by(identifier).await?.map(|(member, _)| member))
-    }
-
     /// Whether it is another member's for good.
     pub(crate) async fn is_anothers(&self, identifier: &Identifier, member: &str) -> Result<bool> {
         Ok(self.held_by(identifier).await?.is_some_and(|(owner, lasts)| lasts && owner != member))
@@ -252,7 +247,7 @@ impl Claims {
 
     /// The member whose verified identifier it is, with the account.
     pub(crate) async fn member_of(&self, identifier: &Identifier) -> Result<Option<db::Held<Account>>> {
-        let Some(member) = self.claimant(identifier).await? else { return Ok(None) };
+        let Some((member, _)) = self.held_by(identifier).await? else { return Ok(None) };
         let held = self.account(&member).await?;
         Ok(held.filter(|held| held.value.identifier(identifier.kind).is_some_and(|own| own.is(identifier))))
     }

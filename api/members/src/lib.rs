@@ -94,10 +94,10 @@ const KEYS_EVERY: Duration = Duration::from_secs(60);
 /// Members and sign-in over one store. Share it by `Arc`; run [`Members::run`] beside it in every process.
 ///
 /// ```text
-/// Members              export, erasure, what follows from changes: it alone knows all services
-/// staff ─▶ registrations      sign_in ─▶ factors      credentials   profiles
-/// claims ─▶ codes   passwords   challenges   sessions ─▶ roles   accounts
-/// outbox ─▶ revocations   audit   throttle   tokens ─▶ sealing   marks   db
+/// Members    export, erasure, what follows from changes: it alone knows all of them
+/// staff ─▶ registrations   sign_in ─▶ factors   credentials   profiles   idempotency
+/// claims ─▶ codes   sessions ─▶ roles   passwords   challenges
+/// accounts ─▶ outbox ─▶ revocations   audit   throttle   tokens ─▶ sealing   marks   db
 /// ```
 pub struct Members {
     core: Arc<base::Core>,
