@@ -9,13 +9,12 @@ use utoipa::ToSchema;
 
 use crate::account::{Account, CredentialEvent, Extra, Loaded, State};
 use crate::audit::{LIMIT, Page, check_limit};
-use crate::base::{Core, service};
+use crate::base::Staff;
 use crate::db::{Held, INDEX, SETUP};
 use crate::error::{MemberError, Result};
 use crate::outbox::Work;
 use crate::permission::{Actor, Permission};
 use crate::profile::Profile;
-use crate::register::Registrations;
 use crate::sessions::SessionShown;
 use crate::validate::{self, Identifier, Kind};
 use crate::{db, index, random};
@@ -89,11 +88,6 @@ pub struct SetupShown {
 /// A set-up token's id: the beginning of its digest, which says nothing about its text.
 fn setup_id(digest: &str) -> &str {
     &digest[..digest.len().min(16)]
-}
-
-service! {
-    /// Administration.
-    Staff on Core, registrations: Registrations
 }
 
 impl Staff {

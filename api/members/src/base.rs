@@ -1,41 +1,66 @@
-//! What services are made of. Each stands on a layer and sees what is in it: accounts with the parts that know no account, or above them
-//! the core. It names what it uses beside that, and nothing below it can name it: there is no circle.
+//! The services and what they stand on. Each sees its layer (accounts with the parts that know no account, or above them the core) and
+//! what its line here names; it is made of those, so that there is no circle.
+
+use std::ops::Deref;
+use std::sync::Arc;
 
 use crate::account::Accounts;
-use crate::challenge::Challenges;
-use crate::claims::Claims;
-use crate::codes::Codes;
-use crate::passwords::Passwords;
-use crate::permission::Roles;
-use crate::sessions::Sessions;
+use crate::hasher::Hasher;
+use crate::password::Policy;
 
 /// `NAME on LAYER, other: OTHER`
-macro_rules! service {
-    ($(#[$doc:meta])* $name:ident on $layer:ident $(, $field:ident: $other:ident)*) => {
+macro_rules! services {
+    ($($(#[$doc:meta])* $name:ident on $layer:ident $(, $field:ident: $other:ident)*;)+) => {$(
         $(#[$doc])*
         pub struct $name {
-            on: std::sync::Arc<$layer>,
-            $(pub(crate) $field: std::sync::Arc<$other>,)*
+            on: Arc<$layer>,
+            $(pub(crate) $field: Arc<$other>,)*
         }
 
         impl $name {
-            pub(crate) fn new(on: &std::sync::Arc<$layer>, $($field: &std::sync::Arc<$other>),*) -> std::sync::Arc<Self> {
-                std::sync::Arc::new(Self { on: on.clone(), $($field: $field.clone()),* })
+            pub(crate) fn new(on: &Arc<$layer>, $($field: &Arc<$other>),*) -> Arc<Self> {
+                Arc::new(Self { on: on.clone(), $($field: $field.clone()),* })
             }
         }
 
-        impl std::ops::Deref for $name {
+        impl Deref for $name {
             type Target = $layer;
 
             fn deref(&self) -> &$layer {
                 &self.on
             }
         }
-    };
+    )+};
 }
-pub(crate) use service;
 
-service! {
+services! {
+    /// The keys of requests that are done once, with what was answered.
+    Idempotency on Accounts;
+    /// Gives proofs of work to be done, and takes each solution once.
+    Challenges on Accounts;
+    /// Gives codes to phones and tokens in mails, and takes them.
+    Codes on Accounts;
+    /// Which identifiers are which member's.
+    Claims on Accounts, codes: Codes;
+    /// Passwords: chosen, and shown again.
+    Passwords on Accounts, policy: Policy, hasher: Hasher;
+    /// Staff roles.
+    Roles on Accounts;
+    /// Sessions and their tokens.
+    Sessions on Accounts, roles: Roles;
     /// What is claimed, given out and begun for accounts.
-    Core on Accounts, challenges: Challenges, claims: Claims, codes: Codes, passwords: Passwords, roles: Roles, sessions: Sessions
+    Core on Accounts, challenges: Challenges, claims: Claims, codes: Codes, passwords: Passwords, roles: Roles, sessions: Sessions;
+
+    /// Second factors.
+    Factors on Core;
+    /// Signing in.
+    SignIns on Core, factors: Factors;
+    /// Password, phone and e-mail are changed.
+    Credentials on Core;
+    /// Registrations.
+    Registrations on Core;
+    /// What members see and change of their accounts.
+    Profiles on Core;
+    /// Administration.
+    Staff on Core, registrations: Registrations;
 }

@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use crate::account::Accounts;
-use crate::base::service;
+use crate::base::Challenges;
 use crate::db::SPENT;
 use crate::error::{MemberError, Result};
 use crate::random;
@@ -64,11 +63,6 @@ impl Solution {
 fn leading_zeros(token: &str, nonce: &str) -> u32 {
     let digest = Sha256::digest(format!("{token}.{nonce}"));
     u128::from_be_bytes(digest[..16].try_into().expect("a digest has 32 bytes")).leading_zeros()
-}
-
-service! {
-    /// Gives challenges, and takes each solution once.
-    Challenges on Accounts
 }
 
 impl Challenges {

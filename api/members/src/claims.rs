@@ -12,9 +12,8 @@ use kindred_model::units::EventTime;
 use kindred_store::records::Step;
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Account, Accounts};
-use crate::base::service;
-use crate::codes::Codes;
+use crate::account::Account;
+use crate::base::Claims;
 use crate::db::{self, CLAIMS, INVITEES};
 use crate::error::Result;
 use crate::validate::{Identifier, Kind};
@@ -73,11 +72,6 @@ pub(crate) fn invite_partition(code: &str) -> String {
 /// The step by which what nobody has claimed becomes a member's.
 pub(crate) fn taken_by(member: &str, expires_at: Option<EventTime>) -> Step {
     Step::insert(CLAIM, db::encode(&Claim { member: member.to_owned(), proved_at: 0, phone: None }), expires_at)
-}
-
-service! {
-    /// The claims.
-    Claims on Accounts, codes: Codes
 }
 
 impl Claims {

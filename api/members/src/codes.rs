@@ -9,8 +9,8 @@ use kindred_store::records::{Step, Version};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use crate::account::{Accounts, Loaded};
-use crate::base::service;
+use crate::account::Loaded;
+use crate::base::Codes;
 use crate::challenge::address_group;
 use crate::db::{self, CODES};
 use crate::error::{MemberError, Result};
@@ -124,11 +124,6 @@ pub(crate) struct Token {
 pub(crate) struct Proves {
     pub identifier: Identifier,
     pub session: Option<String>,
-}
-
-service! {
-    /// Gives codes and tokens, and takes them.
-    Codes on Accounts
 }
 
 impl Codes {

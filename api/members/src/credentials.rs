@@ -9,7 +9,7 @@
 use secrecy::SecretString;
 
 use crate::account::{Account, CredentialEvent, Extra, Loaded};
-use crate::base::{Core, service};
+use crate::base::Credentials;
 use crate::challenge::{Solution, address_group};
 use crate::codes::{PHONE_CODE_S, Proves, TokenKind, split_token};
 use crate::error::{MemberError, Result};
@@ -26,11 +26,6 @@ pub const RESET_S: u64 = 1_800;
 const NEW_PASSWORDS_HOUR: u32 = 20;
 /// Life of the token for a new e-mail, seconds.
 const NEW_EMAIL_S: u64 = 86_400;
-
-service! {
-    /// Changes of credentials.
-    Credentials on Core
-}
 
 impl Credentials {
     /// Changes the password; the member's other sessions end unless they are kept (V7.4.3).

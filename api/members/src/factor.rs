@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use totp_rs::{Builder, Secret, Totp};
 
 use crate::account::{CredentialEvent, Extra, Factor, factor_secret_of};
-use crate::base::{Core, service};
+use crate::base::Factors;
 use crate::error::{MemberError, Result};
 use crate::throttle::Failures;
 use crate::tokens::AccessClaims;
@@ -24,11 +24,6 @@ pub struct Enrolment {
     pub secret: SecretString,
     /// `otpauth://…`, to be shown as a QR code.
     pub uri: SecretString,
-}
-
-service! {
-    /// Second factors.
-    Factors on Core
 }
 
 impl Factors {

@@ -12,8 +12,7 @@
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use serde::{Deserialize, Serialize};
 
-use crate::account::Accounts;
-use crate::base::service;
+use crate::base::Idempotency;
 use crate::db::IDEMPOTENCY;
 use crate::error::{MemberError, Result};
 use crate::random;
@@ -79,11 +78,6 @@ impl Attempt {
         let opened = self.sealing().open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::empty(), &mut sealed).ok()?;
         Some(opened.to_vec())
     }
-}
-
-service! {
-    /// The keys of requests, with what was answered.
-    Idempotency on Accounts
 }
 
 impl Idempotency {

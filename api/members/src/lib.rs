@@ -59,30 +59,31 @@ use crate::outbox::{Perform, Work};
 use crate::senders::Message;
 
 pub use account::{ADDRESSES_MAX, Address, Agreement, CredentialEvent, State};
-pub use admin::{MemberQuery, SETUP_S, SetupShown, Staff};
+pub use admin::{MemberQuery, SETUP_S, SetupShown};
 pub use audit::{Audit, AuditQuery, Entry, LIMIT, LIMIT_MAX, Page};
+pub use base::{Challenges, Credentials, Factors, Idempotency, Profiles, Registrations, Roles, Sessions, SignIns, Staff};
 pub use bulk::NewMember;
-pub use challenge::{CHALLENGE_S, Challenge, Challenges, Solution};
+pub use challenge::{CHALLENGE_S, Challenge, Solution};
 pub use codes::{PHONE_CODE_S, TokenKind};
-pub use credentials::{Credentials, RESET_S};
+pub use credentials::RESET_S;
 pub use db::{Db as Records, Held};
 pub use error::{FieldError, MemberError, Result};
-pub use factor::{Enrolment, Factors, RECOVERY_CODES};
+pub use factor::{Enrolment, RECOVERY_CODES};
 pub use hasher::Hashes;
-pub use idempotency::{ANSWER_BYTES_MAX, ANSWER_S, Attempt, Idempotency, Once};
+pub use idempotency::{ANSWER_BYTES_MAX, ANSWER_S, Attempt, Once};
 pub use kindred_config::members::{
     Language, LimitsConfig, MembersConfig, PasswordConfig, PasswordProfile, RegistrationConfig, SESSIONS_MAX, SignInConfig,
     TokenConfig,
 };
 pub use password::PASSWORD_BYTES_MAX;
-pub use permission::{Actor, Permission, Role, Roles, Seen};
-pub use profile::{ErasureReceipt, MemberExport, Profile, ProfileChange, Profiles};
-pub use register::{Registration, Registrations, UNVERIFIED_S};
+pub use permission::{Actor, Permission, Role, Seen};
+pub use profile::{ErasureReceipt, MemberExport, Profile, ProfileChange};
+pub use register::{Registration, UNVERIFIED_S};
 pub use resource::{Job, Resource, Resources};
 pub use sealing::draw_sealing_key;
 pub use senders::{EventSink, Sender};
-pub use sessions::{DEVICE_S, Grant, KNOWN_MAX, SessionShown, Sessions, new_browsing_session};
-pub use sign_in::{SECOND_FACTOR_S, SignIn, SignIns, SignedIn};
+pub use sessions::{DEVICE_S, Grant, KNOWN_MAX, SessionShown, new_browsing_session};
+pub use sign_in::{SECOND_FACTOR_S, SignIn, SignedIn};
 pub use tokens::AccessClaims;
 pub use validate::{EMAIL_BYTES_MAX, Identifier, Kind, USERNAME_CHARS, guessed, one_line};
 
@@ -92,13 +93,7 @@ const REVOCATIONS_EVERY: Duration = Duration::from_millis(500);
 const KEYS_EVERY: Duration = Duration::from_secs(60);
 
 /// Members and sign-in over one store. Share it by `Arc`; run [`Members::run`] beside it in every process.
-///
-/// ```text
-/// Members    export, erasure, what follows from changes: it alone knows all of them
-/// staff ─▶ registrations   sign_in ─▶ factors   credentials   profiles   idempotency
-/// claims ─▶ codes   sessions ─▶ roles   passwords   challenges
-/// accounts ─▶ outbox ─▶ revocations   audit   throttle   tokens ─▶ sealing   marks   db
-/// ```
+/// `base.rs` has the services and their layers; this alone knows all of them, for export, erasure, and what follows from changes.
 pub struct Members {
     core: Arc<base::Core>,
     templates: senders::Templates,
@@ -163,9 +158,9 @@ impl Members {
             revocations,
         });
         let (challenges, roles) = (Challenges::new(&accounts), Roles::new(&accounts));
-        let codes = codes::Codes::new(&accounts);
-        let claims = claims::Claims::new(&accounts, &codes);
-        let passwords = passwords::Passwords::new(&accounts, &policy, &Arc::new(hasher));
+        let codes = base::Codes::new(&accounts);
+        let claims = base::Claims::new(&accounts, &codes);
+        let passwords = base::Passwords::new(&accounts, &policy, &Arc::new(hasher));
         let sessions = Sessions::new(&accounts, &roles);
         let core = base::Core::new(&accounts, &challenges, &claims, &codes, &passwords, &roles, &sessions);
         let (factors, registrations) = (Factors::new(&core), Registrations::new(&core));

@@ -141,7 +141,7 @@ pub(crate) enum Work {
     ReleaseInvite {
         code: String,
     },
-    /// What an invited person was known by last, for [`crate::claims::Claims::first_invitation`].
+    /// What an invited person was known by last, for [`crate::base::Claims::first_invitation`].
     Invitee {
         identifiers: Vec<Identifier>,
     },

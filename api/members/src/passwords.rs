@@ -2,18 +2,12 @@
 
 use secrecy::SecretString;
 
-use crate::account::{Account, Accounts};
-use crate::base::service;
+use crate::account::Account;
+use crate::base::Passwords;
 use crate::db::Held;
 use crate::error::{MemberError, Result};
-use crate::hasher::{Checked, Hasher};
-use crate::password::Policy;
+use crate::hasher::Checked;
 use crate::throttle::Failures;
-
-service! {
-    /// Passwords of members.
-    Passwords on Accounts, policy: Policy, hasher: Hasher
-}
 
 impl Passwords {
     /// Refuses a password that others guess. `own` is what the person is known by, `turn` who asks.

@@ -4,8 +4,7 @@ use kindred_store::records::Step;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::account::Accounts;
-use crate::base::service;
+use crate::base::Roles;
 use crate::db::{self, ROLES};
 use crate::error::{MemberError, Result};
 
@@ -139,11 +138,6 @@ pub enum Seen {
     Any,
     /// The one of this version.
     Version(String),
-}
-
-service! {
-    /// Staff roles.
-    Roles on Accounts
 }
 
 impl Roles {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 use crate::account::{ADDRESSES_MAX, Account, Address, Agreement, CredentialEvent, Extra, Loaded, State};
-use crate::base::{Core, service};
+use crate::base::Profiles;
 use crate::codes::TokenKind;
 use crate::db::{ACCOUNTS, Held};
 use crate::error::{MemberError, Result};
@@ -144,11 +144,6 @@ impl Profile {
             version: db::shown(held.version),
         }
     }
-}
-
-service! {
-    /// Profiles.
-    Profiles on Core
 }
 
 impl Profiles {

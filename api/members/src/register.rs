@@ -19,7 +19,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::account::{ACCOUNT, Account, Extra, State};
-use crate::base::{Core, service};
+use crate::base::Registrations;
 use crate::challenge::{Solution, address_group};
 use crate::claims::Claimed;
 use crate::codes::{Proves, TokenKind, split_token};
@@ -68,11 +68,6 @@ pub struct Registration {
     /// The address of the client; not a field of the form.
     #[serde(skip)]
     pub address: String,
-}
-
-service! {
-    /// Registrations.
-    Registrations on Core
 }
 
 impl Registrations {

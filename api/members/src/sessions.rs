@@ -22,14 +22,13 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::account::{ACCOUNT, Account, Accounts, CredentialEvent, Extra, State};
-use crate::base::service;
+use crate::account::{ACCOUNT, Account, CredentialEvent, Extra, State};
+use crate::base::Sessions;
 use crate::challenge::address_group;
 use crate::codes::Token;
 use crate::db::{self, ACCOUNTS, Held, ms};
 use crate::error::{MemberError, Result};
 use crate::outbox::Work;
-use crate::permission::Roles;
 use crate::permission::{Actor, Permission};
 use crate::random;
 use crate::tokens::{ACR, AccessClaims, Rotation};
@@ -196,11 +195,6 @@ pub(crate) fn split_refresh(text: &str) -> Option<[&str; 4]> {
     let mut parts = text.split('.');
     let split = [parts.next()?, parts.next()?, parts.next()?, parts.next()?];
     (text.len() <= REFRESH_BYTES_MAX && parts.next().is_none()).then_some(split)
-}
-
-service! {
-    /// Sessions and their tokens.
-    Sessions on Accounts, roles: Roles
 }
 
 impl Sessions {

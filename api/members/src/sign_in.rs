@@ -11,11 +11,10 @@ use kindred_store::records::Step;
 use secrecy::SecretString;
 
 use crate::account::{ACCOUNT, Account};
-use crate::base::{Core, service};
+use crate::base::SignIns;
 use crate::challenge::address_group;
 use crate::db::{self, ACCOUNTS, Held};
 use crate::error::{MemberError, Result};
-use crate::factor::Factors;
 use crate::hasher::Checked;
 use crate::sessions::{FirstFactor, Grant, KNOWN};
 use crate::throttle::Failures;
@@ -62,11 +61,6 @@ pub enum SignedIn {
         /// Seconds until it is worthless.
         expires_in_s: u64,
     },
-}
-
-service! {
-    /// Signing in.
-    SignIns on Core, factors: Factors
 }
 
 impl SignIns {
