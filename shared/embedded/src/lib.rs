@@ -65,7 +65,7 @@ pub fn files_with(dir: &Path, bytes: &[u8]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for path in std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
         // A file may be deleted during the search.
-        let holds = |path: &Path| std::fs::read(path).unwrap_or_default().windows(bytes.len()).any(|window| window == bytes);
+        let holds = |path: &Path| memchr::memmem::find(&std::fs::read(path).unwrap_or_default(), bytes).is_some();
         if path.is_dir() {
             found.extend(files_with(&path, bytes));
         } else if holds(&path) {
