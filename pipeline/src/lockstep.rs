@@ -6,9 +6,11 @@
 //! ```
 //!
 //! Worker 0 of process 0 is the leader: it holds the incarnation and commits. Signals are data of a separate timely dataflow, so
-//! once an epoch has passed on a worker, the worker has received all of that epoch's signals.
+//! once an epoch has passed on a worker, the worker has received all of that epoch's signals; and perhaps some of the next one's, which
+//! another worker has opened already.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use kindred_model::Position;
@@ -26,8 +28,8 @@ pub(crate) enum Signal {
     Begun { number: u64, first_epoch: u64, epoch: u64, position: String, unfinished: bool },
     /// The sender has records for this epoch: all workers feed what they have and close it.
     Open(u64),
-    /// The position the sender has read up to.
-    Reached(String),
+    /// The position the sender has read up to with this epoch.
+    Reached(u64, String),
     /// The sender opens no more epochs; with the reason if it failed.
     Done(Option<String>),
 }
@@ -45,8 +47,8 @@ impl Signal {
         }
     }
 
-    pub fn reached(position: &Position) -> Self {
-        Self::Reached(position.to_string())
+    pub fn reached(epoch: u64, position: &Position) -> Self {
+        Self::Reached(epoch, position.to_string())
     }
 }
 
@@ -56,8 +58,10 @@ pub(crate) struct Heard {
     pub begun: Option<Incarnation>,
     /// The latest epoch opened.
     pub opened: Option<u64>,
-    /// The position up to which all records were read.
-    pub position: Position,
+    /// The position up to which the records of all passed epochs were read.
+    position: Position,
+    /// The same of epochs that have not passed here.
+    ahead: BTreeMap<u64, Position>,
     /// Workers that are done.
     pub done: usize,
     /// The first failure reported.
@@ -74,7 +78,7 @@ impl Heard {
                 self.begun = Some(Incarnation { number: *number, first_epoch: *first_epoch, frontier });
             }
             Signal::Open(epoch) => self.opened = self.opened.max(Some(*epoch)),
-            Signal::Reached(position) => self.position.join(&read(position)),
+            Signal::Reached(epoch, position) => self.ahead.entry(*epoch).or_default().join(&read(position)),
             Signal::Done(failure) => {
                 self.done += 1;
                 if self.failure.is_none() {
@@ -122,6 +126,15 @@ impl Lockstep {
         look(&self.heard.borrow())
     }
 
+    /// The position that the records up to an epoch were read to, once it has passed: not beyond, since what a faster worker has read
+    /// for the next epoch is not written with this one.
+    pub fn read_to(&self, epoch: u64) -> Position {
+        let heard = &mut *self.heard.borrow_mut();
+        let later = heard.ahead.split_off(&(epoch + 1));
+        std::mem::replace(&mut heard.ahead, later).values().for_each(|position| heard.position.join(position));
+        heard.position.clone()
+    }
+
     pub fn advance_to(&mut self, epoch: u64) {
         self.signals.advance_to(epoch);
     }
@@ -154,5 +167,28 @@ impl Lockstep {
     /// Every process has written every epoch before this one; `None` when all have written everything.
     pub fn durable_before(&self) -> Option<u64> {
         self.durable.with_frontier(|frontier| frontier.first().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, an epoch would be committed with the position of the next one, which a faster worker has opened: a kill between the
+    /// two would lose the records of the second.
+    #[test]
+    fn what_another_worker_read_for_the_next_epoch_is_not_of_this_one() {
+        timely::execute_directly(|worker| {
+            let mut lockstep = Lockstep::build(worker, false);
+            let [first, second] = ["o0.1", "i0.3-o0.2"].map(|position| position.parse::<Position>().expect("a position"));
+            lockstep.send(Signal::reached(0, &first));
+            lockstep.advance_to(1);
+            lockstep.send(Signal::reached(1, &second));
+            worker.step_while(|| lockstep.heard(|heard| heard.ahead.len()) < 2 || !lockstep.has_passed(0));
+            assert_eq!(lockstep.read_to(0), first);
+            lockstep.advance_to(2);
+            worker.step_while(|| !lockstep.has_passed(1));
+            assert_eq!(lockstep.read_to(1), second);
+        });
     }
 }

@@ -182,7 +182,7 @@ impl Driver {
         while let Some(first) = self.next_epoch(worker, epoch) {
             let read_to = self.take_in(first, worker);
             if let Some(position) = &read_to {
-                self.lockstep.send(Signal::reached(position));
+                self.lockstep.send(Signal::reached(epoch, position));
             }
             self.pass(epoch, worker);
             epoch += 1;
@@ -226,7 +226,7 @@ impl Driver {
             return self.shared.context.fail(format!("could not read the merged inputs: {error}"));
         }
         if self.leads_process {
-            self.tell_passed(0);
+            self.tell_passed(0, self.lockstep.read_to(0));
             self.shared.context.progress.restored();
             info!(incarnation = begun.number, workers = worker.peers(), "restored the state");
         }
@@ -333,8 +333,9 @@ impl Driver {
     /// Closes the epoch and steps until all of its outputs have been sent to the sinks.
     fn pass(&mut self, epoch: u64, worker: &mut Worker) {
         self.step_past(epoch, worker);
+        let read_to = self.lockstep.read_to(epoch);
         if self.leads_process {
-            self.tell_passed(epoch);
+            self.tell_passed(epoch, read_to);
         }
     }
 
@@ -347,8 +348,7 @@ impl Driver {
         }
     }
 
-    fn tell_passed(&self, epoch: u64) {
-        let position = self.lockstep.heard(|heard| heard.position.clone());
+    fn tell_passed(&self, epoch: u64, position: Position) {
         let came = self.shared.came.lock().take();
         self.shared.tell_sink(SinkMessage::EpochEnd(EpochEnd { epoch, position, came, act: self.act }));
     }
