@@ -5,9 +5,10 @@
 //! accounts[member]  token/KIND   ──▶ digest of 32 random bytes, single use
 //! ```
 
+use std::collections::BTreeMap;
+
 use kindred_store::records::{Step, Version};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 use crate::account::Loaded;
 use crate::base::Codes;
